@@ -95,13 +95,9 @@ class Calibration:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             levels = check_levels(arrays.pop("levels").tolist())
-            of_levels = (len(levels), *shape)
-            kinds: dict[str, tuple[Any, tuple[int, ...]]] = {
-                "below": (np.float32, of_levels),
-                "above": (np.float32, of_levels),
-                "spread": (np.float32, shape),
-                "counts": (np.int32, shape),
-            }
+            ends = (np.float32, (len(levels), *shape))
+            kinds: dict[str, Any] = {"below": ends, "above": ends}
+            kinds |= {"spread": (np.float32, shape), "counts": (np.int32, shape)}
             if str(arrays.pop("key")) != key or any(
                 (arrays[name].dtype, arrays[name].shape) != kind for name, kind in kinds.items()
             ):

@@ -201,6 +201,23 @@ class Report:
         )
         return pd.DataFrame(rows).astype(texts | numbers)
 
+    def check(self) -> None:
+        """Make every table, which raises something if a stored report was damaged."""
+        steps = set(self.shown_steps())
+        for split, forecaster, channel, errors in self._tables():
+            known = all(steps <= set(errors.get(name, steps)) for name in self.metrics)
+            if not known or (channel is None and set(errors["channels"]) != set(self.units)):
+                raise ValueError(f"{forecaster} has no errors of some steps or targets of {split}")
+        self.to_frame()
+        self.to_frame(by_horizon=False)
+        self.summary()
+        for breakdown in self.breakdowns:
+            self.by(breakdown)
+        if all("drift" in content for content in self._splits.values()):
+            self.drift  # noqa: B018 - computes it
+            self.drift_by_sensor  # noqa: B018
+            self.notes  # noqa: B018
+
     @property
     def breakdowns(self) -> tuple[str, ...]:
         """What `by` takes: "sensor", and those of the others that are known."""

@@ -6,16 +6,21 @@ fold-1.json      the sums of its errors, once it is finished
 lock             exists while a process works on it
 """
 
-import json
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from signal import Signals
-from typing import Any, cast
+from typing import Any
 
-from pgti.errors import PARSER_ERRORS, Interrupted, RunError, option
+from pgti.errors import Interrupted, RunError, option
 from pgti.run.config import complete_settings
-from pgti.storage import file_lock, json_text, reraise_os_errors, write_atomically
+from pgti.storage import (
+    file_lock,
+    json_text,
+    parse_json_object,
+    reraise_os_errors,
+    write_atomically,
+)
 from pgti.training.compatibility import check_settings, plain_settings
 
 __all__ = ["BacktestDirectory"]
@@ -86,9 +91,9 @@ class BacktestDirectory:
         if not path.is_file():
             return None
         try:
-            return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
-        except PARSER_ERRORS as error:
-            raise RunError(f"{path} is damaged: {error}; remove it") from None
+            return parse_json_object(path.read_text(encoding="utf-8"), path, RunError)
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} cannot be read: {error}; remove it") from None
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write one of its files."""

@@ -12,7 +12,7 @@ import torch
 from pgti.batching import WindowSource
 from pgti.display import Display, count_of, shorten
 from pgti.distributed import Communicator, SingleProcess, make_current
-from pgti.errors import ConfigError, RunError, option
+from pgti.errors import PARSER_ERRORS, ConfigError, RunError, option
 from pgti.forecasting import Metrics, NetworkForecaster, Report, is_score
 from pgti.forecasting.calibration import Calibration
 from pgti.models import ModelFactory, num_trainable_parameters
@@ -236,9 +236,23 @@ class LoadedRun(Display):
         }
 
     def read_test(self) -> Report | None:
-        """The errors of the test windows that `pgti train` stored; None if it stored none."""
+        """The errors of the test windows that `pgti train` stored; None if it stored none.
+
+        Raises:
+            RunError: if they cannot be read, or are not those of this run.
+        """
         stored = self.directory.read_test()
-        return None if stored is None else self.report_of({"test": stored})
+        if stored is None:
+            return None
+        try:
+            report = self.report_of({"test": stored})
+            report.check()
+        except PARSER_ERRORS as error:
+            raise RunError(
+                f"{self.directory.test_file} is damaged: {type(error).__name__} {error}; evaluate "
+                "the run again"
+            ) from None
+        return report
 
     def report_of(
         self,

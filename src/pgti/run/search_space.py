@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
@@ -82,6 +83,11 @@ class Dimension:
             raise ConfigError(
                 f"{name}: step is {self.step}: it must be above 0 and at most high - low, "
                 f"{high - low}"
+            )
+        if self.step is not None and (_exact(high) - _exact(low)) % _exact(self.step) != 0:
+            raise ConfigError(
+                f"{name}: step is {self.step} and high - low is {high - low}: it must be a "
+                "multiple of the step"
             )
 
     @property
@@ -246,6 +252,11 @@ class SearchSpace:
 
 def _is_odd(value: int | float) -> bool:
     return not math.isfinite(value)
+
+
+def _exact(value: int | float) -> Fraction:
+    """The number that the shortest text of a number stands for."""
+    return Fraction(str(value))
 
 
 def _check(config: RunConfig, store: SeriesStore, factory: ModelFactory | None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pgti.errors import ConfigError, PgtiError, RunError, option
-from pgti.storage.atomic import write_atomically
+from pgti.storage import parse_json_object, reraise_os_errors, write_atomically
 
 __all__ = ["StudyTraining", "run_training", "run_trainings"]
 
@@ -58,8 +58,9 @@ class StudyTraining:
         path = self.directory / "result.json"
         if not path.exists():
             return None
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if result["identity"] != self.identity:
+        with reraise_os_errors(f"{path} cannot be read"):
+            result = parse_json_object(path.read_text("utf-8", "replace"), path, RunError)
+        if result.get("identity") != self.identity:
             raise ConfigError(
                 f"{self.directory} contains a training of another store, configuration or network "
                 f"of your own: remove it, or choose another {option('workdir')}"

@@ -10,11 +10,11 @@ from queue import Queue
 from time import monotonic
 from typing import Any
 
-from pgti.errors import option
+from pgti.errors import RunError, option
 from pgti.forecasting import BASELINES, Observer
 from pgti.run.config import read_toml
 from pgti.run.trackers import TrackedRun, Tracker, TrackingStatus, Value
-from pgti.storage import json_text, write_atomically
+from pgti.storage import json_text, parse_json_object, write_atomically
 from pgti.store import StoreMeta
 from pgti.training import RunDirectory
 from pgti.training.compatibility import flat_settings
@@ -256,8 +256,7 @@ class TrackingSession(Observer):
         path = self._directory.tracking_file
         if not path.exists():
             return {}
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return parse_json_object(path.read_text("utf-8", "replace"), path, RunError)
 
     def _write_position(self) -> None:
         with _file_lock:

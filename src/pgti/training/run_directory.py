@@ -19,6 +19,7 @@ from pgti.storage import (
     StagedDirectory,
     file_lock,
     json_text,
+    parse_json_object,
     recover_displaced,
     remove_partial_files,
     reraise_os_errors,
@@ -186,7 +187,11 @@ class RunDirectory(RunFiles):
 
     def read_info(self) -> dict[str, Any]:
         """Content of `run.json`."""
-        return self._read_json(self.info_file)
+        info = self._read_json(self.info_file)
+        windows = info.get("windows", {})
+        if not isinstance(windows, dict) or not all(isinstance(n, int) for n in windows.values()):
+            raise RunError(f"{self.info_file} is damaged: its windows are {windows!r}")
+        return info
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace `run.json`."""
@@ -278,7 +283,14 @@ class RunDirectory(RunFiles):
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, without half a line that a killed process left."""
         lines = self._read(self.metrics_file).split("\n")[:-1]
-        return [self._parse(line, self.metrics_file) for line in lines]
+        records = [parse_json_object(line, self.metrics_file, RunError) for line in lines]
+        wrong = next((number for number, each in enumerate(records, 1) if not _is_record(each)), 0)
+        if wrong:
+            raise RunError(
+                f"{self.metrics_file} is damaged: line {wrong} is none of an epoch or a step; "
+                "copy the run again"
+            )
+        return records
 
     def read_history(self) -> pd.DataFrame:
         """A row for each epoch that was validated, from `metrics.jsonl`.
@@ -303,14 +315,23 @@ class RunDirectory(RunFiles):
             raise RunError(f"{path} cannot be read: {error}") from error
 
     def _read_json(self, path: Path) -> dict[str, Any]:
-        return self._parse(self._read(path), path)
+        return parse_json_object(self._read(path), path, RunError)
 
-    @staticmethod
-    def _parse(text: str, path: Path) -> dict[str, Any]:
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise RunError(f"{path} is damaged: {error}") from error
-        if not isinstance(content, dict):
-            raise RunError(f"{path} is damaged: it is not a JSON object")
-        return content
+
+def _are_numbers(value: Any) -> bool:
+    """Whether a value is a number, or absent, or a mapping of those."""
+    if isinstance(value, dict):
+        return all(map(_are_numbers, value.values()))
+    return value is None or isinstance(value, int | float)
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    """Whether training may have written a line of `metrics.jsonl`."""
+    rest = {name: each for name, each in record.items() if name != "kind"}
+    is_epoch = record.get("kind") == "epoch"
+    return (
+        isinstance(record.get("kind"), str)
+        and all(isinstance(record.get(name), int) for name in ("epoch", "step"))
+        and _are_numbers(rest)
+        and (not is_epoch or (isinstance(record.get("val"), dict) and "mae" in record["val"]))
+    )

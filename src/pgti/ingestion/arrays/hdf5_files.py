@@ -9,6 +9,8 @@ from pgti.ingestion.arrays.hdf5_walk import check_walk
 
 __all__ = ["open_hdf5_file"]
 
+_SCALES = "DIMENSION_LIST"
+
 
 def open_hdf5_file(path: Path) -> Any:
     """The file as h5py opens it.
@@ -16,7 +18,8 @@ def open_hdf5_file(path: Path) -> Any:
     Raises:
         DataError: if it leads to other files, which it may name at will: readings that a virtual
             dataset does not find are its fill value, and any file can be raw storage; or if its
-            descriptions have no end.
+            descriptions have no end, or a dataset has scales of other axes than its own: HDF5
+            writes beyond its memory then.
         MissingExtraError: if h5py is not installed.
     """
     try:
@@ -30,7 +33,14 @@ def open_hdf5_file(path: Path) -> Any:
         return None
 
     def find_dataset(key: str, item: Any) -> str | None:
-        if not isinstance(item, h5py.Dataset) or not (item.external or item.is_virtual):
+        if not isinstance(item, h5py.Dataset):
+            return None
+        if not _has_own_scales(item):
+            return (
+                f"{key} of {path.name} names scales of other axes than its "
+                f"{item.ndim}: it is damaged; copy it again"
+            )
+        if not (item.external or item.is_virtual):
             return None
         sources = [each[0] for each in item.external or ()]
         sources = sources or [each.file_name for each in item.virtual_sources()]
@@ -50,3 +60,15 @@ def open_hdf5_file(path: Path) -> Any:
         file.close()
         raise
     return file
+
+
+def _has_own_scales(dataset: Any) -> bool:
+    """Whether a dataset names scales for each of its axes, or none."""
+    import h5py  # noqa: PLC0415 - an optional library
+
+    if _SCALES not in dataset.attrs:
+        return True
+    listed = dataset.attrs.get_id(_SCALES)
+    kind = h5py.check_vlen_dtype(listed.dtype)
+    is_list = kind is not None and h5py.check_ref_dtype(kind) is h5py.Reference
+    return is_list and bool(listed.shape == (dataset.ndim,))

@@ -47,6 +47,12 @@ def read_geojson_graph(path: Path, options: IngestOptions) -> RawCoordinates:
                 f"{str(geometry.get('coordinates'))[:40]}: the rule is [longitude, latitude]"
             ) from None
     columns = [feature.get("properties") or {} for feature in features]
+    odd = next((place for place, each in enumerate(columns) if not isinstance(each, dict)), None)
+    if odd is not None:
+        raise DataError(
+            f"feature {odd} of {name} has the properties {str(columns[odd])[:40]}: the rule is an "
+            "object"
+        )
     labels = _labels(columns, [feature.get("id") for feature in features], options, name)
     return RawCoordinates(name=name, latlon=latlon, node_ids=labels)
 

@@ -1,5 +1,6 @@
 """Graphs of NetworkX, and the files that it reads: GraphML and GML."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,25 @@ def read_network_file(path: Path, options: IngestOptions) -> RawEdges | RawCoord
 
     name = path.name
     is_gml = ".gml" in path.suffixes[-2:]
-    with reraise_read_errors(name, "GML" if is_gml else "GraphML"):
+    with reraise_read_errors(name, "GML" if is_gml else "GraphML"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of kinds of values that the file does not name
         try:
-            graph = nx.read_gml(path) if is_gml else nx.read_graphml(path)
+            graph = _read_gml(path) if is_gml else nx.read_graphml(path)
         except nx.NetworkXError as error:
-            if not is_gml or "label" not in str(error):
-                raise DataError(f"{name} cannot be read as a graph: {error}") from None
-            graph = nx.read_gml(path, label="id")
+            raise DataError(f"{name} cannot be read as a graph: {error}") from None
     return network_graph(graph, name, options)
+
+
+def _read_gml(path: Path) -> Any:
+    """The graph in a GML file, whose nodes are called by their labels, or by their ids."""
+    import networkx as nx  # noqa: PLC0415 - it takes a while
+
+    try:
+        return nx.read_gml(path)
+    except nx.NetworkXError as error:
+        if "label" not in str(error):
+            raise
+        return nx.read_gml(path, label="id")
 
 
 def network_graph(graph: Any, name: str, options: IngestOptions) -> RawEdges | RawCoordinates:
