@@ -33,6 +33,12 @@ class RawMatrix:
     are_weights: bool = False
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        dtype = self.matrix.dtype
+        if not dtype.isnative or dtype == np.float16:  # which SciPy does not take
+            matrix = self.matrix.astype(np.result_type(dtype, np.float32))
+            object.__setattr__(self, "matrix", matrix)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class RawEdges:

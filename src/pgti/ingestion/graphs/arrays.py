@@ -49,8 +49,6 @@ def matrix_graph(matrix: Any, name: str, node_ids: tuple[str, ...] | None = None
         raise DataError(f"{name} has shape {matrix.shape}: an adjacency matrix must be square")
     if matrix.dtype.kind not in "biuf":
         raise DataError(f"{name} holds {matrix.dtype}: an adjacency matrix holds numbers")
-    if not matrix.dtype.isnative or matrix.dtype == np.float16:  # which SciPy does not take
-        matrix = matrix.astype(np.result_type(matrix.dtype, np.float32))
     if sp.issparse(matrix):
         sparse: Any = matrix
         matrix = _merged(matrix, name) if sparse.format == "coo" else sp.csr_array(sparse)

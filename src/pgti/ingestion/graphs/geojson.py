@@ -41,7 +41,7 @@ def read_geojson_graph(path: Path, options: IngestOptions) -> RawCoordinates:
         try:
             longitude, latitude, *_ = geometry["coordinates"]
             latlon[place] = float(latitude), float(longitude)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, OverflowError, TypeError, ValueError):
             raise DataError(
                 f"feature {place} of {name} has the coordinates "
                 f"{str(geometry.get('coordinates'))[:40]}: the rule is [longitude, latitude]"

@@ -118,7 +118,7 @@ def _value(edge: tuple[Any, Any, dict[str, Any]], attribute: str, name: str) -> 
     source, target, data = edge
     try:
         return float(data[attribute])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         has = repr(data[attribute]) if attribute in data else "none"
         raise DataError(
             f"edge {source} -> {target} of {name} has the {attribute} {has}: every edge needs a "
