@@ -18,7 +18,9 @@ argument causes.
 """
 
 import csv
+import errno
 import lzma
+import os
 import shlex
 import struct
 import tokenize
@@ -41,6 +43,7 @@ __all__ = [
     "RunError",
     "StoreError",
     "check_magnitude",
+    "machine_fault",
     "name_flags",
     "option",
     "require_whole_number",
@@ -55,8 +58,34 @@ PARSER_ERRORS = (
 )
 """What readers of files (Python's, NumPy's, pandas') raise on a damaged one."""
 
+_MACHINE_FAULTS = dict.fromkeys(
+    (
+        *(errno.EACCES, errno.EPERM, errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOSPC),
+        *(errno.ESTALE, errno.ETIMEDOUT, errno.EDQUOT, errno.ENETDOWN, errno.EHOSTDOWN),
+    ),
+    "",
+) | {
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE), ": close some, or raise the limit (for a shell: ulimit -n)"
+    ),
+    errno.ENOMEM: ": end other programs, or take a machine with more",
+}
 _WHOLE_NUMBER_LIMIT = 1 << 63  # of TOML, of arrays and of seeds
 _SHOWN_BITS = 256
+
+
+def machine_fault(error: BaseException | None) -> str | None:
+    """What the machine lacks where a reader failed for it; None if its file is to blame.
+
+    Args:
+        error: what was raised; what it was raised from is looked through as well.
+    """
+    while error is not None:
+        number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+        if isinstance(error, MemoryError | OSError) and number in _MACHINE_FAULTS:
+            return f"{os.strerror(number)}{_MACHINE_FAULTS[number]}"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class PgtiError(Exception):

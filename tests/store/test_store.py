@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pgti.errors import StoreError
 from pgti.store import SeriesStore, StoreMeta
+from pgti.store.meta import SERIES_OFFSET
 
 from .small_stores import START, sample_readings, write_store
 
@@ -327,11 +328,41 @@ def test_a_damaged_store_is_refused(tmp_path: Path, damage: object, message: str
     assert "\n" not in str(caught.value)
 
 
-def test_large_parts_are_checked_on_demand(tmp_path: Path) -> None:
-    """A part above the limit is not hashed on opening, and `verify` finds the damage."""
+@settings(deadline=None, max_examples=40)
+@given(
+    num_steps=st.integers(1, 60), group_readings=st.integers(1, 40), num_groups=st.integers(1, 9)
+)
+def test_groups_of_large_series_are_checked(
+    tmp_path_factory: pytest.TempPathFactory, num_steps: int, group_readings: int, num_groups: int
+) -> None:
+    """Of a series above the limit some groups of rows are checked, and always the last rows."""
+    path = tmp_path_factory.mktemp("large") / "s"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pgti.store.statistics._GROUP_READINGS", group_readings)
+        patch.setattr("pgti.store.parts._SAMPLED_GROUPS", num_groups)
+        write_store(path, sample_readings(num_steps), block_readings=10 * 4 * 2)
+        store = SeriesStore.open(path, verify_up_to_bytes=1)
+        rows = store.meta.sizes.group_rows
+        row = num_steps - 1 if num_steps % rows else 0
+        content = bytearray((path / "series.npy").read_bytes())
+        content[SERIES_OFFSET + row * store.raw[0].nbytes] ^= 1
+        (path / "series.npy").write_bytes(content)
+        with pytest.raises(StoreError, match="SHA-256"):
+            store.verify()
+
+        def open_often() -> None:
+            for _ in range(40 * (num_steps // rows + 1)):
+                SeriesStore.open(path, verify_up_to_bytes=1)
+
+        with pytest.raises(StoreError, match=r"series.npy does not match its SHA-256"):
+            open_often()
+
+
+def test_lengths_alone(tmp_path: Path) -> None:
+    """A store that pgti has just written is not read again."""
     write_store(tmp_path / "s", sample_readings())
     damage_series(tmp_path / "s")
-    store = SeriesStore.open(tmp_path / "s", verify_up_to_bytes=1)
+    store = SeriesStore.open(tmp_path / "s", verify_up_to_bytes=0)
     with pytest.raises(StoreError, match="SHA-256"):
         store.verify()
 

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from pgti.display import clipped
-from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError, name_flags
+from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError, machine_fault, name_flags
 
 if TYPE_CHECKING:
     from pgti.distributed import Launch
@@ -118,6 +118,8 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
         return 130, "stopped"
     if isinstance(error, (PgtiError, CycloptsError, OSError)):
         return 1 if isinstance(error, PeerError) else 2, f"error: {message}"
+    if isinstance(error, MemoryError):
+        return 2, f"error: {machine_fault(error)}"
     what = f"{type(error).__name__}: {message}"
     return 1, f"internal error: {what[:500]}; --debug shows the traceback"
 

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from pgti.errors import DataError
+from pgti.errors import DataError, machine_fault
 
 __all__ = ["find_member", "unpack_member"]
 
@@ -66,4 +66,5 @@ def unpack_member(archive: Path, member: zipfile.ZipInfo, target: Path) -> None:
 
 def _damaged(archive: Path, error: Exception) -> DataError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = machine_fault(error) or reason
     return DataError(f"{archive} cannot be unpacked: {reason}")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from pgti.errors import PARSER_ERRORS, DataError
+from pgti.errors import PARSER_ERRORS, DataError, machine_fault
 
 __all__ = ["CsrMatrix", "SensorGraph", "merge_duplicate_edges"]
 
@@ -140,6 +140,8 @@ class SensorGraph:
         except KeyError as error:
             raise DataError(f"{path} lacks the array {error}: {rule}") from error
         except PARSER_ERRORS as error:
+            if fault := machine_fault(error):
+                raise DataError(f"{path} cannot be read: {fault}") from error
             raise DataError(f"{path} cannot be read as a graph ({error}): {rule}") from error
         return cls(adjacency=adjacency, coordinates=arrays.get("coordinates"))
 

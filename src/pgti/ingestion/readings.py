@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.display import count_of
-from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError, option
+from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError, machine_fault, option
 from pgti.ingestion.instants import Localizer, RowLabels
 from pgti.ingestion.raw_graphs import RawGraph
 
@@ -127,6 +127,8 @@ def reraise_read_errors(name: str, what: str) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{name} does not exist: check the path") from None
     except PARSER_ERRORS as error:
+        if fault := machine_fault(error):
+            raise DataError(f"{name} cannot be read: {fault}") from error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{name} cannot be read as {what}: {reason}") from error
 

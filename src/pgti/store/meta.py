@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, StoreError
+from pgti.errors import ConfigError, StoreError, machine_fault
 from pgti.options import parse_config
 from pgti.storage import recover_displaced
 from pgti.store.codec import Codec, codec_of_dtype
@@ -228,7 +228,8 @@ class StoreMeta:
             ) from None
         # ValueError: no UTF-8, or a number of thousands of digits; RecursionError: deep nesting.
         except (OSError, ValueError, RecursionError) as error:
-            raise StoreError(f"{path} cannot be read: {error}; ingest the source again") from None
+            reason = machine_fault(error) or f"{error}; ingest the source again"
+            raise StoreError(f"{path} cannot be read: {reason}") from None
         return cls._from_content(path, content)
 
     @classmethod

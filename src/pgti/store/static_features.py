@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import PARSER_ERRORS, DataError, StoreError
+from pgti.errors import PARSER_ERRORS, DataError, StoreError, machine_fault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,4 +165,5 @@ class StaticFeatures:
         except StoreError:
             raise
         except (DataError, *PARSER_ERRORS) as error:
-            raise StoreError(f"{problem}: {' '.join(str(error).split())}") from None
+            reason = machine_fault(error) or " ".join(str(error).split())
+            raise StoreError(f"{problem}: {reason}") from None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.display import Display, count_of
-from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
+from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError, machine_fault
 from pgti.graph import SensorGraph
 from pgti.options import require_type
 from pgti.store.codec import Codec, Raw, Values
@@ -26,6 +26,7 @@ from pgti.store.parts import (
     check_constant_parts,
     check_files,
     check_future,
+    check_sample,
     check_series,
     open_parts,
     release,
@@ -84,7 +85,8 @@ class SeriesStore(Display):
 
         Args:
             path: the store's directory.
-            verify_up_to_bytes: check parts up to this size, of larger ones the length alone.
+            verify_up_to_bytes: check a series of up to this size whole, and of a larger one some
+                groups of rows, other ones each time; 0 checks lengths alone.
 
         Raises:
             StoreError: if the directory is not a store, is damaged, or has a newer format.
@@ -106,12 +108,15 @@ class SeriesStore(Display):
             parts = open_parts(path, meta, codec, verify_up_to_bytes)
             time_axis = time_axis_of(meta, parts.seconds)
         except PARSER_ERRORS as error:
+            if fault := machine_fault(error):
+                raise StoreError(f"the store {path} cannot be read: {fault}") from None
             reason = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(f"the store {path} is damaged: {reason}; ingest it again") from None
         described = path, meta, parts.raw, parts.graph, time_axis, codec, parts.block_moments
         store = cls(*described, (), parts.links, parts.mapping, parts.future, parts.static)
-        if parts.links is not None and parts.raw.nbytes <= verify_up_to_bytes:
-            check_series(path, meta, parts.links, store.read, parts.mapping)
+        if parts.links is not None and verify_up_to_bytes:
+            check = check_series if parts.raw.nbytes <= verify_up_to_bytes else check_sample
+            check(path, meta, parts.links, store.read, parts.mapping)
         return store
 
     @classmethod

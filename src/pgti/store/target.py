@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from pgti.errors import PARSER_ERRORS, StoreError, option
+from pgti.errors import PARSER_ERRORS, StoreError, machine_fault, option
 from pgti.store.meta import META_FILE
 
 __all__ = ["check_target"]
@@ -31,6 +31,8 @@ def _is_store(path: Path) -> bool:
     """Whether the directory holds a description with a format version, damaged or not."""
     try:
         content = json.loads((path / META_FILE).read_text(encoding="utf-8"))
-    except PARSER_ERRORS:
+    except PARSER_ERRORS as error:
+        if fault := machine_fault(error):
+            raise StoreError(f"{path} cannot be read: {fault}") from None
         return False
     return isinstance(content, dict) and "format_version" in content

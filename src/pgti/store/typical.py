@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import PARSER_ERRORS, StoreError
+from pgti.errors import PARSER_ERRORS, StoreError, machine_fault
 from pgti.storage import write_atomically
 from pgti.store.codec import Values
 from pgti.store.store import SeriesStore
@@ -279,7 +279,8 @@ class TypicalReadings:
                 and bool(np.isfinite(table).all())
             )
         except PARSER_ERRORS as error:
-            raise StoreError(f"{problem}: {' '.join(str(error).split())}") from None
+            reason = machine_fault(error) or " ".join(str(error).split())
+            raise StoreError(f"{problem}: {reason}") from None
         if not is_valid:
             raise StoreError(f"{problem}: its arrays contradict one another")
         return cls(num_days=num_days, **arrays)

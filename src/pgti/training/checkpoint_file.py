@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pgti.display import size_text
-from pgti.errors import PARSER_ERRORS, RunError
+from pgti.errors import PARSER_ERRORS, RunError, machine_fault
 from pgti.memory import available_bytes
 
 __all__ = ["parse_archive", "read_checkpoint", "sealed"]
@@ -110,6 +110,8 @@ def parse_archive(path: Path, archive: bytes, device: torch.device | str) -> dic
             _check_pickle(file)
         content = torch.load(io.BytesIO(archive), map_location=device, weights_only=True)
     except (*PARSER_ERRORS, AttributeError, pickle.UnpicklingError) as error:
+        if fault := machine_fault(error):
+            raise RunError(f"the checkpoint {path} cannot be read: {fault}") from error
         raise _no_checkpoint(path, len(archive), _first_line(error)) from error
     if not isinstance(content, dict):
         raise RunError(f"the checkpoint {path} is no checkpoint of pgti: it holds no fields")

@@ -110,7 +110,7 @@ def open_matlab(path: Path, options: IngestOptions) -> Readings:
 
 
 def _is_hdf5(path: Path) -> bool:
-    with path.open("rb") as file:
+    with reraise_read_errors(path.name, _FORMAT), path.open("rb") as file:
         start = file.read(520)
     return start[512:].startswith(b"\x89HDF\r\n\x1a\n") or start.startswith(b"\x89HDF")
 
@@ -192,12 +192,12 @@ class _File5:
         """
         kind, shape = self.kinds[key], self._shapes[key]
         num_bytes = math.prod(shape) * np.dtype(_DTYPES[kind]).itemsize
-        if 2 * num_bytes > available_bytes():
-            raise DataError(
-                f"{key} of {self._path.name} takes {num_bytes:,} bytes, and this version of "
-                "MATLAB's files must be read whole: save it with -v7.3, which is read in pieces"
-            )
         with _reraise(self._path.name):
+            if 2 * num_bytes > available_bytes():
+                raise DataError(
+                    f"{key} of {self._path.name} takes {num_bytes:,} bytes, and this version of "
+                    "MATLAB's files must be read whole: save it with -v7.3, which is read in pieces"
+                )
             check_elements(self._path, key)
             found = scipy.io.loadmat(self._path, variable_names=[key])[key]
         if kind == "cell":
