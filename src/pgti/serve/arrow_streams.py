@@ -13,6 +13,7 @@ __all__ = ["MEDIA_TYPE", "read_stream", "write_stream"]
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 
+_DICTIONARY_BYTES = 64 << 20
 _HEADER, _DATA, _COMPRESSION = 2, 1, 3  # fields of tables in Arrow's Message.fbs
 
 
@@ -29,6 +30,7 @@ def read_stream(content: bytes, max_values: int) -> pa.Table:
             for field in reader.schema:
                 _check_type(field)
             num_values, batches = 0, []
+            dictionaries: dict[int, int] = {}
             for batch in reader:
                 num_values += batch.num_rows * max(1, batch.num_columns)
                 if num_values > max_values:
@@ -36,9 +38,15 @@ def read_stream(content: bytes, max_values: int) -> pa.Table:
                         413,
                         f"the table has over {max_values:,} values: send the newest rows alone",
                     )
+                dictionaries |= _dictionary_sizes(batch)
+                if sum(dictionaries.values()) > max(_DICTIONARY_BYTES, len(content)):
+                    raise RequestError(
+                        413, "the dictionaries of the table grow from batch to batch: send one"
+                    )
                 batch.validate(full=True)
                 batches.append(batch)
-            return pa.Table.from_batches(batches, reader.schema)
+            # What reads the table would look at each of many chunks again and again.
+            return pa.Table.from_batches(batches, reader.schema).combine_chunks()
     except (pa.ArrowException, *PARSER_ERRORS) as error:
         reason = " ".join(str(error).split())[:200]
         raise RequestError(
@@ -67,6 +75,16 @@ def _check_type(field: Any) -> None:
             f"the column {str(field.name)[:100]!r} is {str(kind)[:100]}: send numbers, texts and "
             "times",
         )
+
+
+def _dictionary_sizes(batch: pa.RecordBatch) -> dict[int, int]:
+    """The bytes of each dictionary by its address: a delta makes a new one of the whole."""
+    sizes = {}
+    for column in batch.columns:
+        if types.is_dictionary(column.type):
+            addresses = [each.address for each in column.dictionary.buffers() if each is not None]
+            sizes[max(addresses, default=0)] = column.dictionary.nbytes
+    return sizes
 
 
 def _refuse_compression(content: bytes) -> None:

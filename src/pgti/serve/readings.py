@@ -1,6 +1,8 @@
 """Readings in a request, as tables that `run.forecast` takes."""
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,9 @@ from pgti.serve.schemas import ForecastRequest, Reading, ReadingsTable
 __all__ = ["ForecastInputs", "parse_inputs"]
 
 JSON = "application/json"
+
+_MAX_KEYS = 100  # of an object
+_COMMAS = 5  # of a reading with its channel, one of them in its id
 
 
 class _NamedTable:
@@ -76,6 +81,7 @@ def parse_inputs(
             f"the Content-Type is {kind[:100]!r}: send {JSON} or {ARROW}",
             {"Accept-Post": JSON},
         )
+    _check_json(content, max_readings)
     try:
         request = ForecastRequest.model_validate_json(content)
     except ValidationError as error:
@@ -83,6 +89,27 @@ def parse_inputs(
         status = 400 if errors[0]["type"] == "json_invalid" else 422
         raise RequestError(status, describe_invalid(errors)) from None
     return _inputs_of(request, channels, max_readings)
+
+
+def _check_json(content: bytes, max_readings: int) -> None:
+    """Refuse what the parser takes memory for, and a name that an object has twice.
+
+    Raises:
+        RequestError: saying what it is.
+    """
+    if content.count(b",") > _COMMAS * max_readings:
+        raise _too_many("the values of the body", max_readings)
+    with suppress(ValueError, RecursionError):  # no JSON: the parser says where
+        json.loads(content, object_pairs_hook=_check_keys, parse_float=len, parse_int=len)
+
+
+def _check_keys(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) > _MAX_KEYS:
+        raise RequestError(422, f"an object has {len(pairs):,} entries: at most {_MAX_KEYS} are")
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError(422, f"an object has {twice[:100]!r} twice: give each name once")
 
 
 def _inputs_of(

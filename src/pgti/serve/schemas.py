@@ -58,9 +58,13 @@ class ReadOptions(BaseModel):
 
     model_config = _STRICT
 
-    scale: list[float] | None = Field(None, description="factors from values to readings")
-    missing: list[float | str] | None = Field(None, description="values that mean missing")
-    time_zone: str | None = Field(None, description="IANA name of the zone of times")
+    scale: list[float] | None = Field(
+        None, max_length=1000, description="factors from values to readings"
+    )
+    missing: list[float | _Name] | None = Field(
+        None, max_length=1000, description="values that mean missing"
+    )
+    time_zone: _Name | None = Field(None, description="IANA name of the zone of times")
 
 
 _Readings = Annotated[list[Reading], Field(fail_fast=True)] | ReadingsTable
