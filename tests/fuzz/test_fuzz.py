@@ -47,6 +47,15 @@ def test_many_inputs(tmp_path: Path, half: str) -> None:
     check(tmp_path, half, 1200)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["pickle", "text"])
+def test_inputs_guided_by_the_code_that_they_reach(reader: str) -> None:
+    pytest.importorskip("atheris", reason="atheris is not installed: pip install atheris")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.guided", reader, "120"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-5000:]
+
+
 def test_cases() -> None:
     """Inputs that once broke a promise."""
     ended = fuzz("--replay", *CASES)

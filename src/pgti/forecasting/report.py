@@ -205,7 +205,12 @@ class Report:
         """Make every table, which raises something if a stored report was damaged."""
         steps = set(self.shown_steps())
         for split, forecaster, channel, errors in self._tables():
-            known = all(steps <= set(errors.get(name, steps)) for name in self.metrics)
+            tables = [errors[name] for name in self.metrics if name in errors]
+            known = all(steps <= set(table) for table in tables) and all(
+                value is None or isinstance(value, int | float)
+                for table in tables
+                for value in table.values()
+            )
             if not known or (channel is None and set(errors["channels"]) != set(self.units)):
                 raise ValueError(f"{forecaster} has no errors of some steps or targets of {split}")
         self.to_frame()

@@ -105,7 +105,8 @@ def open_zarr(source: Path | str, options: IngestOptions, name: str) -> Readings
     def list_groups() -> list[str]:
         import zarr  # noqa: PLC0415 - an optional library
 
-        with suppress(*PARSER_ERRORS):  # a server of files cannot list them
+        with suppress(*PARSER_ERRORS), warnings.catch_warnings():  # a server cannot list them
+            warnings.simplefilter("ignore")  # of members that are damaged
             return [key for key, each in group.members() if isinstance(each, zarr.Group)]
         return []
 
