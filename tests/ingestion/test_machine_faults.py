@@ -22,11 +22,8 @@ from pgti.ingestion.readings import reraise_read_errors
 from pgti.store import SeriesStore
 
 GOOD = np.arange(24.0).reshape(8, 3)
-FRAME = pd.DataFrame(
-    GOOD,
-    index=pd.date_range("2012-03-01", periods=8, freq="5min", name="time"),
-    columns=list("abc"),
-)
+TIMES = pd.date_range("2012-03-01", periods=8, freq="5min", name="time")
+FRAME = pd.DataFrame(GOOD, index=TIMES, columns=list("abc"))
 LABELLED = xr.Dataset({"v": (("time", "sensor"), GOOD)}, coords={"time": TIMES})
 
 
