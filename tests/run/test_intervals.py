@@ -168,8 +168,19 @@ def test_a_run_alone_has_its_intervals(tmp_path: Path) -> None:
 def test_a_damaged_calibration_is_made_again(tmp_path: Path) -> None:
     run = trained(tmp_path)
     expected = run.evaluate(intervals=LEVELS).to_dict()
-    run.directory.intervals_file.write_bytes(b"PK damaged")
-    assert run.evaluate(intervals=LEVELS).to_dict() == expected
+    path = run.directory.intervals_file
+    with np.load(path) as stored:
+        arrays = dict(stored)
+
+    def evaluated() -> dict[str, Any]:
+        """Of the run opened anew, which remembers nothing."""
+        return Run.open(run.directory.path).evaluate(intervals=LEVELS).to_dict()
+
+    path.write_bytes(b"PK damaged")
+    assert evaluated() == expected
+    for name, wrong in (("below", "M8[s]"), ("levels", "M8[s]"), ("counts", "f4")):
+        np.savez(path, **{**arrays, name: arrays[name].astype(wrong)})
+        assert evaluated() == expected
 
 
 def test_adaptive_forecasts_follow_newer_outcomes(tmp_path: Path) -> None:
