@@ -9,11 +9,14 @@ import gc
 import importlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
@@ -55,6 +58,20 @@ def point_downloads(url: str) -> None:
         catalogue.DATASETS = {**catalogue.DATASETS, name: replace(dataset, downloads=downloads)}
 
 
+@contextlib.contextmanager
+def files_left(number: int | None) -> Iterator[None]:
+    """Let the process open so many files at a time, if it is not None."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if number is not None:
+        taken = {int(each.name) for each in Path("/proc/self/fd").iterdir()}
+        free = [each for each in range(before[0]) if each not in taken]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free[number], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def work(request: dict[str, Any], answers: int) -> None:
     """Run the command of a request in the child."""
     torch.set_num_threads(1)
@@ -78,7 +95,8 @@ def work(request: dict[str, Any], answers: int) -> None:
     )
     if request["records"]:
         SHIM.fault_record()
-    code = run_command(request["tokens"])
+    with files_left(request["files_left"]):
+        code = run_command(request["tokens"])
     calls = SHIM.fault_log().decode(errors="replace").splitlines()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

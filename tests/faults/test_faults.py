@@ -133,13 +133,22 @@ def test_some_faults_of_every_kind(walker: Walker) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("persists", [False, True])
-@pytest.mark.parametrize("name", [command.name for command in ALL])
-def test_every_call_of_a_command(walker: Walker, name: str, persists: bool) -> None:
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.name)
+def test_every_call_of_a_command(walker: Walker, command: Command, persists: bool) -> None:
     """Each call fails, once or for good, with an error that it can have."""
-    chance, problems = random.Random(f"{name} {persists}"), []
-    (command,) = (each for each in ALL if each.name == name)
+    chance, problems = random.Random(f"{command.name} {persists}"), []
     case = Case.of(command, walker)
     for number in range(1, case.num_calls + 1):
         choice = chance.randrange(60)
         problems += case.problems(Fault(number=number, choice=choice, persists=persists))
+    assert problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.name)
+def test_files_that_run_out(walker: Walker, command: Command) -> None:
+    """At any limit of open files, up to one that is enough."""
+    case, problems = Case.of(command, walker), []
+    for files_left in range(16):
+        problems += case.problems(Fault(files_left=files_left))
     assert problems == []

@@ -23,11 +23,14 @@ class Fault:
         choice: chooses among the errors that the call can have.
         persists: whether all later calls that can have the same error fail as well, as on a disk
             that is full.
+        files_left: how many files the process can have open at a time beside those that it has; no
+            limit of its own if not given.
     """
 
     number: int = 0
     choice: int = 0
     persists: bool = False
+    files_left: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,7 @@ class Walker:
                 "failing": fault.number,
                 "choice": fault.choice,
                 "persists": fault.persists,
+                "files_left": fault.files_left,
                 "lists_modules": lists_modules,
                 "records": records,
             }

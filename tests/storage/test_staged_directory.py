@@ -1,8 +1,10 @@
 """Directories that appear whole or not at all."""
 
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,35 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
             assert living.path.exists()
         living.publish()
     assert names_in(tmp_path) == [".d.tmp-notes", "d"]
+
+
+def test_files_that_run_out_leave_nothing(tmp_path: Path) -> None:
+    """At any limit of open files, from one that lets nothing be opened on."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    (tmp_path / "there").touch()
+    num_failures = 0
+    for limit in range(64):
+        with ExitStack() as held, suppress(OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+            held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+            num_failures += 1
+            with stage(tmp_path / "new" / "d") as staged:
+                (staged.path / "sub" / "deep").mkdir(parents=True)
+                for number in range(64):
+                    held.enter_context((staged.path / "sub" / "deep" / str(number)).open("w"))
+        assert names_in(tmp_path) == ["there"]
+    assert num_failures == 64
+
+
+def test_links_are_removed_and_what_they_name_is_not(tmp_path: Path) -> None:
+    """Of files and of directories, whether they lead somewhere or not."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "part").touch()
+    with stage(tmp_path / "d") as staged:
+        for name in ("theirs", "theirs/part", "nowhere"):
+            (staged.path / name.replace("/", "-")).symlink_to(tmp_path / name)
+    assert names_in(tmp_path) == ["theirs"]
+    assert names_in(tmp_path / "theirs") == ["part"]
 
 
 SYSTEMS = pytest.mark.parametrize("can_exchange", [True, False])

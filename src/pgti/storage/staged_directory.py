@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -47,9 +46,11 @@ class StagedDirectory:
         self.path = self._target.with_name(f".{self._target.name}.tmp-{token}")
         self._displaced = self._target.with_name(f".{self._target.name}.old-{token}")
         self._new_parents: list[Path] = []
-        self._lock = ExitStack()
+        self._lock, self._spare = ExitStack(), ExitStack()
 
     def __enter__(self) -> Self:
+        # Where files run out, there is one with which to remove what was written.
+        self._spare.callback(os.close, os.open(os.devnull, os.O_RDONLY))
         try:
             for parent in reversed(self._target.parents):
                 if not parent.exists():
@@ -106,6 +107,7 @@ class StagedDirectory:
             raise
 
     def _discard(self) -> None:
+        self._spare.close()
         _remove(self.path)
         self._lock.close()
         for parent in self._new_parents:
@@ -172,8 +174,14 @@ def _spare() -> None:
 
 
 def _remove(path: Path) -> None:
+    """Remove a directory or a link, as far as possible, with one open file at a time."""
     if path.is_symlink():
         with suppress(OSError):
             path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+        return
+    for directory, folders, files in os.walk(path, topdown=False):
+        for part in (Path(directory, name) for name in (*files, *folders)):
+            with suppress(OSError):
+                part.rmdir() if part.is_dir() and not part.is_symlink() else part.unlink()
+    with suppress(OSError):
+        path.rmdir()

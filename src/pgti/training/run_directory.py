@@ -47,6 +47,15 @@ def now() -> str:
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 
+@contextmanager
+def _naming(path: Path, staged: Path) -> Iterator[None]:
+    """Let errors of the block name a run by the name that it would have got."""
+    try:
+        yield
+    except RunError as error:
+        raise RunError(str(error).replace(str(staged), str(path))) from error
+
+
 class RunDirectory(RunFiles):
     """A run on the disk. `create` makes a new one, `open` opens an existing one.
 
@@ -88,7 +97,7 @@ class RunDirectory(RunFiles):
         path = Path(path).absolute()
         check = partial(cls.check_free, overwrite=overwrite)
         staged = StagedDirectory(path, check_target=check, overwrite=overwrite)
-        with reraise_os_errors(f"{path} cannot be written"), staged:
+        with reraise_os_errors(f"{path} cannot be written"), staged, _naming(path, staged.path):
             run = cls(staged.path)
             run.last_checkpoint.parent.mkdir()
             run.write_config(config)
