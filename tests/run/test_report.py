@@ -2,7 +2,9 @@
 
 import base64
 import json
+import random
 import re
+import shutil
 import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from pgti import ConfigError, simulate, write_report
+from pgti import ConfigError, RunError, simulate, write_report
 from pgti.figures import sensor_map
 from pgti.graph import SensorGraph
 from pgti.report import Page, Panel, Section, Table, pack_series, render_page
@@ -23,6 +25,7 @@ from pgti.run.reporting.write import CURVES_BYTES, build_page
 from pgti.store import SeriesStore, StoreWriter
 
 from ..browser import WIDTHS, Browser, assert_drawn, assert_fits
+from ..fuzz.values import change_tree
 from .small_runs import make_config
 
 pytest.importorskip("plotly")
@@ -85,6 +88,26 @@ class Addresses(HTMLParser):
         """Note the tag."""
         self.tags.append(tag)
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_stored_errors_that_were_damaged(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    """They are one line, or a page can be made of them."""
+    shutil.copytree(runs[0].directory.path, tmp_path / "run")
+    run = Run.open(tmp_path / "run", store=runs[0].store.path)
+    stored, num_refused = run.directory.read_test(), 0
+    for seed in range(150):
+        damaged = change_tree(random.Random(seed), stored)
+        run.directory.test_file.write_text(json.dumps(damaged))
+        try:
+            report = run.read_test()
+        except RunError:
+            num_refused += 1
+            continue
+        assert report is not None
+        assert repr(report)
+        if seed < 20:
+            build_page([run])
+    assert num_refused > 50
 
 
 def tables_of(page: Page) -> dict[str, Table]:

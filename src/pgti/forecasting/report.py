@@ -206,13 +206,20 @@ class Report:
         steps = set(self.shown_steps())
         for split, forecaster, channel, errors in self._tables():
             tables = [errors[name] for name in self.metrics if name in errors]
+            values = [errors["count"], *(value for table in tables for value in table.values())]
             known = all(steps <= set(table) for table in tables) and all(
-                value is None or isinstance(value, int | float)
-                for table in tables
-                for value in table.values()
+                value is None or isinstance(value, int | float) for value in values
             )
             if not known or (channel is None and set(errors["channels"]) != set(self.units)):
                 raise ValueError(f"{forecaster} has no errors of some steps or targets of {split}")
+        for split, content in self._splits.items():
+            if not all(isinstance(content.get(name, ""), str) for name in ("from", "to")):
+                raise ValueError(f"{split} begins or ends at no time")
+            forecasters = {"model", *_baselines_of(content)}
+            for breakdown, of_targets in content.get("by", {}).items():
+                if not all(forecasters <= set(each) for each in of_targets.values()):
+                    raise ValueError(f"a forecaster has no errors by {breakdown} of {split}")
+        self.title  # noqa: B018 - counts its windows
         self.to_frame()
         self.to_frame(by_horizon=False)
         self.summary()
