@@ -38,12 +38,12 @@ def read_stream(content: bytes, max_values: int) -> pa.Table:
                         413,
                         f"the table has over {max_values:,} values: send the newest rows alone",
                     )
+                batch.validate(full=True)
                 dictionaries |= _dictionary_sizes(batch)
                 if sum(dictionaries.values()) > max(_DICTIONARY_BYTES, len(content)):
                     raise RequestError(
                         413, "the dictionaries of the table grow from batch to batch: send one"
                     )
-                batch.validate(full=True)
                 batches.append(batch)
             # What reads the table would look at each of many chunks again and again.
             return pa.Table.from_batches(batches, reader.schema).combine_chunks()
