@@ -261,7 +261,10 @@ def test_what_launchers_say(environ: dict[str, str], expected: Launch) -> None:
         (but(TORCHRUN, RANK="1_0"), "^RANK is '1_0'"),
         (but(TORCHRUN, RANK="\u0663"), "^RANK is '\u0663'"),
         (but(TORCHRUN, WORLD_SIZE="8.0"), "^WORLD_SIZE is '8.0'"),
-        (but(TORCHRUN, WORLD_SIZE="9" * 5000), "^WORLD_SIZE is '9{5000}': it must be a whole"),
+        (
+            but(TORCHRUN, WORLD_SIZE="9" * 5000),
+            r"^WORLD_SIZE is '9+ \.\.\. 9*': it must be a whole",
+        ),
         (but(TORCHRUN, LOCAL_RANK="x"), "^LOCAL_RANK is 'x'"),
         (but(TORCHRUN, LOCAL_WORLD_SIZE="x"), "^LOCAL_WORLD_SIZE is 'x'"),
         (but(TORCHRUN, MASTER_PORT="http"), "^MASTER_PORT is 'http'"),

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from torch import nn
 
 from pgti.run import Run
+from pgti.training import Checkpoint
 
 from .conftest import RunRanks
 from .rank_jobs import sharded_store
@@ -26,6 +29,18 @@ def check_same(found: dict[str, Any], expected: dict[str, Any], tolerance: float
     assert found["steps"] == expected["steps"]
 
 
+def opened(run: str) -> Run:
+    """A run that was trained in float64, with its network in float32 as ever."""
+    load = Checkpoint.load_into
+
+    def load_single(checkpoint: Checkpoint, network: nn.Module) -> None:
+        load(checkpoint, network.double())
+        network.float()
+
+    with patch.object(Checkpoint, "load_into", load_single):
+        return Run.open(run)
+
+
 def test_dcrnn_on_two_and_four_ranks(run_ranks: RunRanks, tmp_path: Path) -> None:
     """1 x 2 and 2 x 2 ranks, data x space; and one process opens each of the runs."""
     store = str(sharded_store(tmp_path / "store").path)
@@ -42,7 +57,7 @@ def test_dcrnn_on_two_and_four_ranks(run_ranks: RunRanks, tmp_path: Path) -> Non
         assert max(sizes) - min(sizes) == 1
         assert results[0]["sent"]["halo"] > 0
         assert any("sensors split over" in line for line in results[0]["lines"])
-        assert len(Run.open(run).forecast()) == 11 * 2
+        assert len(opened(run).forecast()) == 11 * 2
 
 
 def test_exact_readings(run_ranks: RunRanks, tmp_path: Path) -> None:
@@ -115,7 +130,7 @@ def test_the_batch_of_a_rank_is_that_of_ranks_with_the_same_windows(
     result, *_ = run_ranks("train_shards", 4, training=training, resume=True, **job)
     assert "error" not in result, result
     assert not [line for line in result["lines"] if "stays" in line]
-    assert Run.open(run).config.training.batch_size == 6
+    assert opened(run).config.training.batch_size == 6
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,14 @@ def check(tmp_path: Path, half: str, *arguments: object) -> None:
 
 @pytest.mark.parametrize("half", HALVES)
 def test_inputs_of_a_fixed_seed(tmp_path: Path, half: str) -> None:
-    check(tmp_path, half, 60, "--seed=1", "--inputs=12")
+    check(tmp_path, half, 60, "--seed=1", "--inputs=6")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", HALVES)
 def test_inputs_of_a_fresh_seed(tmp_path: Path, half: str) -> None:
     """A failure shows the seed, with which `python -m tests.fuzz` makes the input again."""
-    check(tmp_path, half, 15, "--batch=8")
+    check(tmp_path, half, 10, "--batch=8")
 
 
 @pytest.mark.slow

@@ -89,12 +89,14 @@ def _feather(path: Path, frame: pd.DataFrame, choose: Choose) -> None:
 
 
 def _csv(path: Path, frame: pd.DataFrame, choose: Choose) -> None:
+    # Python's bz2 and lzma write UTF-16 without its mark, and warn.
+    encodings = ("utf-8", "utf-8-sig", *(() if path.suffix in (".bz2", ".xz") else ("utf-16",)))
     frame.to_csv(
         path,
         sep=choose(",", ";", "\t", "|"),
         quoting=choose(0, 1, 2),
         lineterminator=choose("\n", "\r\n"),
-        encoding=choose("utf-8", "utf-8-sig", "utf-16"),
+        encoding=choose(*encodings),
         compression="infer",
     )
 

@@ -338,7 +338,7 @@ def test_figures_by_hand(store: Path) -> None:
     result = planned(store, options, 2)
     assert result.parameters == sum(numbers)
     assert result.sent.step["gradients"] == 4 * sum(numbers)
-    message = 8 * (1 + 5 + len(numbers))  # the count, reasons to stop, who has a gradient
+    message = 8 * (1 + 6 + len(numbers))  # the count, reasons to stop, who has a gradient
     assert result.sent.step["counts"] == message
     assert result.schedule.steps == 5
     assert result.sent.epoch["counts"] == 2 * 5 * message

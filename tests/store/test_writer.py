@@ -105,7 +105,7 @@ def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path: Path) -> None:
 def test_a_failed_rename_puts_the_store_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the new store cannot get the name, the former one has it again."""
+    """Where names cannot be exchanged: if the new store cannot get it, the former has it again."""
     write_store(tmp_path / "s", sample_readings(30))
     rename = Path.rename
 
@@ -114,6 +114,7 @@ def test_a_failed_rename_puts_the_store_back(
             raise OSError(errno.EIO, "Input/output error")
         return rename(path, target)
 
+    monkeypatch.setattr("pgti.storage.staged_directory.exchange", lambda *_: False)
     monkeypatch.setattr(Path, "rename", refusing)
     with pytest.raises(StoreError, match="cannot be written: Input/output error"):
         write_store(tmp_path / "s", sample_readings(31), overwrite=True)
@@ -177,14 +178,13 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".s.tmp-notes", "s", "t"]
 
 
-def test_a_former_store_goes_only_where_its_successor_is(tmp_path: Path) -> None:
-    """A writer killed between its two renames leaves the former store to be found."""
+def test_a_former_store_gets_its_name_back(tmp_path: Path) -> None:
+    """A writer killed between its two renames leaves it to be found by the next."""
     former = tmp_path / f".s.old-{'0' * 32}"
     write_store(former, sample_readings(30))
-    with pytest.raises(DataError, match="no rows"):
-        write_store(tmp_path / "s", np.empty((0, 2, 1)))
-    assert SeriesStore.open(former).meta.num_steps == 30
-    write_store(tmp_path / "s", sample_readings(31))
+    with pytest.raises(StoreError, match="exists already"):
+        write_store(tmp_path / "s", sample_readings(31))
+    assert SeriesStore.open(tmp_path / "s").meta.num_steps == 30
     write_store(tmp_path / "s", sample_readings(32), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 

@@ -113,23 +113,26 @@ def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
 def test_metrics_are_lines(tmp_path: Path) -> None:
     """Each line reads by itself; the length comes back, and cutting at it forgets the rest."""
     run = make_run(tmp_path / "run")
-    first = run.append_metrics({"epoch": 1})
-    second = run.append_metrics({"epoch": 2})
+    first = run.append_metrics({"kind": "step", "epoch": 1, "step": 1})
+    second = run.append_metrics({"kind": "step", "epoch": 1, "step": 2})
 
-    assert run.read_metrics() == [{"epoch": 1}, {"epoch": 2}]
+    assert run.read_metrics() == [
+        {"kind": "step", "epoch": 1, "step": 1},
+        {"kind": "step", "epoch": 1, "step": 2},
+    ]
     assert run.metrics_file.stat().st_size == second
     run.truncate_metrics(first)
-    assert run.read_metrics() == [{"epoch": 1}]
+    assert run.read_metrics() == [{"kind": "step", "epoch": 1, "step": 1}]
 
 
 def test_half_a_line_is_passed_over(tmp_path: Path) -> None:
     """A process killed while it wrote leaves one."""
     run = make_run(tmp_path / "run")
-    run.append_metrics({"epoch": 1})
+    run.append_metrics({"kind": "step", "epoch": 1, "step": 1})
     with run.metrics_file.open("a") as file:
         file.write('{"epo')
 
-    assert run.read_metrics() == [{"epoch": 1}]
+    assert run.read_metrics() == [{"kind": "step", "epoch": 1, "step": 1}]
 
 
 def test_damaged_files_are_one_line(tmp_path: Path) -> None:

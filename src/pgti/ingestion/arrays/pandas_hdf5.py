@@ -147,6 +147,8 @@ def _describe_fixed(group: Node, name: str) -> _Description:
         for block in (f"block{number}" for number in range(int(group.attrs["nblocks"])))
     }
     index = group["axis1"]
+    if index.ndim != 1:
+        raise DataError(f"{name} has times of shape {index.shape}, not one each row: copy it again")
     for block in fields:
         if len(group[f"{block}_values"]) != len(index):
             raise DataError(
@@ -162,6 +164,8 @@ def _describe_fixed(group: Node, name: str) -> _Description:
 
 def _describe_flexible(group: Node, name: str) -> _Description:
     table = group["table"]
+    if table.ndim != 1 or table.dtype["index"].shape:
+        raise DataError(f"{name} has several times in a row, not one each: copy it again")
     ((_, labels),) = loads_pickle(_bytes(group.attrs["non_index_axes"]), name)
     fields = {
         field: (
